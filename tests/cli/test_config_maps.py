@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from cli.test_wait import Driver, driver
+from finetune_contract.codec import camel
 from finetune_operator.api.kinds import CONFIGMAP
+from finetune_operator.api.references import CertificateRef, ConfigMapRef
+from finetune_operator.api.spec import FineTuneRunSpec
+from finetune_operator.cli import config_maps
 from finetune_operator.cli.options import RunOptions, Target
 from finetune_operator.cli.run import run_file
 from finetune_operator.cli.update import resume_run
@@ -107,3 +113,25 @@ def test_resume_examines_the_code_again(stopped: Driver, capsys: pytest.CaptureF
     assert "mine.yaml of ConfigMap tasks calls Python functions on this machine (evil.f); read it, and add --allow-code" in (
         capsys.readouterr().err
     )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and all those inside it."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _parts(inner)
+
+
+def _references(model: type[BaseModel]) -> Iterator[str]:
+    """The fields of a model, and of those inside it, that name a ConfigMap."""
+    for name, field in model.model_fields.items():
+        for part in _parts(field.annotation):
+            if part in (ConfigMapRef, CertificateRef):
+                yield camel(name)
+            elif isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _references(part)
+
+
+def test_every_field_that_references_a_config_map_is_known() -> None:
+    """Otherwise ``run`` would reject a ConfigMap that the file's run needs."""
+    assert set(_references(FineTuneRunSpec)) == set(config_maps._REFERENCES)

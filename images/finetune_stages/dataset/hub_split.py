@@ -29,7 +29,7 @@ _MODULES = "datasets.packaged_modules."
 _CSV_OPTIONS = frozenset(
     ("name", "version", "data_dir", "data_files", "description", "features", "sep", "delimiter", "chunksize")
 )
-"""Options of the library's reader of CSV that the reader of this project has, too, or needs not."""
+"""Options of the library's reader of CSV that the reader of this project has, too, or does not need."""
 
 
 @dataclass(frozen=True)

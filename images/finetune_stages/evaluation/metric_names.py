@@ -17,7 +17,6 @@ from finetune_stages.sources.task_files import Definition, builtin_tasks
 
 from .own_task import OwnTask
 from .scores import metric_key, safe
-from .task_code import guard_code
 from .task_rules import ALLOW, code_is_allowed
 
 _OF_CHATS = ("bits_per_byte", "loss")
@@ -65,18 +64,14 @@ def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
 def require_known_metrics(definitions: Sequence[Definition]) -> None:
     """Check that lm-eval has all metrics in the user's files, if the platform allows no code: others are programs, which lm-eval would run.
 
-    lm-eval runs no code of the user's files afterwards.
-
     Raises:
         StageError: ``TaskInvalid``.
     """
-    builtin = builtin_tasks()
-    own = [definition for definition in definitions if not definition.path.is_relative_to(builtin)]
-    others = [definition for definition in definitions if definition.path.is_relative_to(builtin)]
-    guard_code(code_is_allowed(), {name for definition in others for name in _metrics(definition.config)})
     if code_is_allowed():
         return
-    for definition in own:
+    for definition in definitions:
+        if definition.path.is_relative_to(builtin_tasks()):
+            continue
         names = _metrics(definition.config)
         unknown = [name for name in names if name not in metric_registry]
         if unknown:
@@ -85,6 +80,12 @@ def require_known_metrics(definitions: Sequence[Definition]) -> None:
                 f"evaluation.taskFiles: {definition.path.name}: metric: {unknown[0]} is not a metric of lm-eval, and code of a metric is not"
                 f" allowed here; use one of lm-eval, {ALLOW}",
             )
+
+
+def metrics_of_lm_eval(definitions: Sequence[Definition]) -> set[str]:
+    """Return the names of the metrics in those definitions that are lm-eval's own."""
+    builtin = (definition for definition in definitions if definition.path.is_relative_to(builtin_tasks()))
+    return {name for definition in builtin for name in _metrics(definition.config)}
 
 
 def _metrics(value: Any) -> Iterator[str]:

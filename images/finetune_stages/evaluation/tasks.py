@@ -18,11 +18,13 @@ from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.task_files import Definition, builtin_tasks
 
-from .metric_names import require_known_metrics
+from .metric_names import metrics_of_lm_eval, require_known_metrics
 from .own_task import OwnTask
 from .questions import data_files
 from .redirects import check_redirects
 from .sandbox import use_sandbox
+from .task_code import guard_code
+from .task_rules import code_is_allowed
 
 TASK_DATA = Origin(
     "data", "evaluation.tasks", "dataset",
@@ -43,6 +45,7 @@ def build_tasks(
     """
     use_sandbox()
     check_redirects()
+    guard_code(code_is_allowed(), metrics_of_lm_eval(definitions))
     require_known_metrics(definitions)
     for definition in definitions:
         TaskIndex.process_cfg(definition.config, definition.path, manager.task_index)

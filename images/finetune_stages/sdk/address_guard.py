@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 from finetune_contract.addresses import PRIVATE_ADDRESSES_VARIABLE, PrivateAddresses, forbidden_kind, is_private, parse_address
 from finetune_contract.documents import SECRETS_VARIABLE
 from finetune_contract.hosts import allowed_hosts, matches
+from finetune_contract.uris import S3_ENDPOINT_KEYS
 
 from .fault import AddressNotAllowed
 
 Endpoint = tuple[str, int]
 """Host name or address, and port."""
 _EVENTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-_SERVERS = ("HF_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""Variables with a URL that only the platform sets."""
+_SERVERS = ("HF_ENDPOINT", *S3_ENDPOINT_KEYS[1:])
+"""Variables with a URL of the platform. ``AWS_S3_ENDPOINT`` is a key of users' Secrets."""
 _PORTS = {"http": 80, "https": 443}
 
 

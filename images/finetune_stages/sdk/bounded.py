@@ -56,7 +56,7 @@ def bounded(seconds: float, work: Callable[[], _T]) -> _T:
     """Return the result of ``work``, which may take ``seconds`` and :data:`MEMORY`; an inner use has the limits of the outer one.
 
     The timer is a signal, which Python handles between two instructions and inside of a pattern's search. It works in the main thread only,
-    which does the work of every stage program; other threads have neither limit.
+    which does the work of every stage program. Memory is limited for the whole process while the work runs.
 
     Raises:
         LimitExceeded: a limit was exceeded.

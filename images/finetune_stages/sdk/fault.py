@@ -40,7 +40,7 @@ class AddressNotAllowed(StageError):
         if listable:
             rule = "which the stages contact only for hosts in allowedHosts; use an allowed host, or have it added there in the operator's configuration"
         else:
-            rule = "which the stages do not contact in a cluster; use the address of a server"
+            rule = "which the stages do not contact in a cluster; use the name or address of a Service or of another machine"
         super().__init__(reasons.ADDRESS_NOT_ALLOWED, f"{subject or 'network'}: {found}, {rule}.")
 
     def of(self, subject: str) -> AddressNotAllowed:

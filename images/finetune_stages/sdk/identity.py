@@ -25,7 +25,7 @@ _MODELS = ("model", "training")
 """The stages that report the digest of a model."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _RERUN_FROM = {"tokenization": "evaluation", "baseline": "evaluation"}
-"""The value of ``rerun.from`` for stages that have no value of their own."""
+"""The value of ``rerun.from`` for stages without one of their own: the one that repeats the stage and as little as possible."""
 
 
 def reported_digest(context: Context, stage: str) -> str | None:

@@ -45,7 +45,7 @@ def tee_output(path: Path, redact: Callable[[str], str], *, errors: bool = True)
     ``errors``: standard error too. That of a supervised process is copied by its supervisor, which also gets the lines of native code.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():
+    if path.is_symlink() or path.is_fifo():  # left by a program of training
         path.unlink()
     file = open(path, "a", encoding="utf-8", buffering=1, errors="replace", opener=without_links)  # noqa: SIM115 - it is open until the process ends
     for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from finetune_contract import strict_json
 from finetune_contract.hosts import host_of, is_loopback
-from finetune_contract.uris import ImageReference
+from finetune_contract.uris import DOCKER_HUB, DOCKER_HUB_HOST, ImageReference
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import AddressNotAllowed, first_line
 from finetune_stages.sdk.hosts import require_allowed
@@ -33,7 +33,6 @@ LARGEST_MANIFEST = 4 << 20
 """The size in bytes that the specification requires registries to accept."""
 _LARGEST_TOKEN = 1 << 20
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 60.0
-_HUB_HOST = "registry-1.docker.io"
 _ASK = "ask the administrator of the registry to correct its configuration, or use another registry"
 _PARAMETER = re.compile(r'(?<!\w)(\w++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
 
@@ -49,9 +48,9 @@ class Registry:
         self._start = f"{origin.field}: {image.shown}"
         self._named = f"https://{image.registry}"
         scheme = "http" if is_loopback(host_of(f"//{image.registry}")) else "https"  # as in container engines
-        host = _HUB_HOST if image.registry == "docker.io" else image.registry
+        host = DOCKER_HUB_HOST if image.registry == DOCKER_HUB else image.registry
         repository = image.repository
-        if host == _HUB_HOST and "/" not in repository:
+        if host == DOCKER_HUB_HOST and "/" not in repository:
             repository = f"library/{repository}"
         self.server = f"{scheme}://{host}"
         self._base = f"{self.server}/v2/{repository}"

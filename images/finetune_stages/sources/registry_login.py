@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_contract import strict_json
-from finetune_contract.uris import ImageReference
+from finetune_contract.uris import DOCKER_HUB, DOCKER_HUB_NAMES, ImageReference
 from finetune_stages.sdk import StageError
 
 from .origin import Origin
 
-_DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _LARGEST = 1 << 20
 """Characters of a pull secret: Kubernetes stores no larger one."""
 
@@ -98,7 +97,7 @@ def _host(name: str) -> str:
     """Return the registry of an entry: older files have URLs such as ``https://index.docker.io/v1/``."""
     host, _, path = name.partition("://")[2].partition("/") if "://" in name else name.partition("/")
     path = "" if path.strip("/") in ("v1", "v2") else path.strip("/")
-    host = _DOCKER_HUB[0] if host in _DOCKER_HUB else host
+    host = DOCKER_HUB if host in DOCKER_HUB_NAMES else host
     return f"{host}/{path}" if path else host
 
 

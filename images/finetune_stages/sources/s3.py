@@ -14,7 +14,7 @@ from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import SOURCE_CA_VARIABLE, Scalar
 from finetune_contract.hosts import AWS
-from finetune_contract.uris import S3Location
+from finetune_contract.uris import S3_ENDPOINT_KEYS, S3Location
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.hosts import require_allowed
 
@@ -29,8 +29,6 @@ _POD_IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FUL
 """Variables that a platform sets in a pod that has an identity of its own (IRSA, EKS Pod Identity, ECS)."""
 _NO_METADATA = "AWS_EC2_METADATA_DISABLED"
 """Only ``false`` allows the credentials of the node, which all pods of the node share."""
-_ENDPOINTS = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""Keys of a Secret with the server. Those of other programs often have no scheme."""
 _SERVER = re.compile(r"https?://[^/\s]+.*", re.IGNORECASE)
 _MOST_LISTED = 100_000
 """Largest number of objects below a prefix with data."""
@@ -86,7 +84,7 @@ class S3Access:
             return next(filter(None, (environment.get(name, "").strip() for name in names)), None)
 
         require_bundle(origin, environment)
-        name = next((name for name in _ENDPOINTS if variable(name)), _ENDPOINTS[0])
+        name = next((name for name in S3_ENDPOINT_KEYS if variable(name)), S3_ENDPOINT_KEYS[0])
         server = endpoint or variable(name)
         if server and not _SERVER.fullmatch(server):
             where = f"{origin.repo_type}.endpoint" if endpoint else f"{name} in {origin.secret}"

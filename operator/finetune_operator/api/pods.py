@@ -74,12 +74,12 @@ class EnvVar(Section):
         Rule(
             f"!self.name.matches(r'{CODE_VARIABLES}')",
             "the variable makes the interpreter, the shell, the loader or a library run other code; put the code into an image and set"
-            " training.image",
+            " training.image, or remove the variable",
             field=".name",
         ),
         Rule(
             f"!has(self.value) || !self.value.contains('://') || !(self.value.matches(r'{LOGIN_IN_TEXT}') || self.value.matches(r'{SIGNATURE}'))",
-            "the value has a login, a signature or a token, which everybody who may read the run could read; put it into a Secret and set"
+            "the value has a login, a signature or a token, which anyone who can read the run could read; put it into a Secret and set"
             " valueFrom",
             field=".value",
         ),

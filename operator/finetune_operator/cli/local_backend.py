@@ -147,7 +147,10 @@ class LocalBackend:
             return self._drive(change, options)
         except HomeInUse as other:
             if options.allow_code:  # the other process decides, by its own option
-                sentence = f"--allow-code: process {other.holder} drives the runs of this folder, and keeps what it allows; repeat the command when it has ended."
+                sentence = (
+                    f"--allow-code: process {other.holder} drives the runs of this folder, with its own option; repeat the command when it"
+                    " has ended."
+                )
                 raise CommandError([sentence], exit_status.TRY_AGAIN) from None
             if options.wait:
                 return asyncio.run(follow_change(self, change, options))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_HUB = "docker.io"
-_OTHER_NAMES_OF_HUB = ("index.docker.io", "registry-1.docker.io")
+from finetune_contract.uris import DOCKER_HUB, DOCKER_HUB_NAMES
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def is_below(image: str, beginning: str) -> bool:
         beginning: ``registry/``, ``registry/namespace/``, ``registry/namespace/repository`` or a complete name. A tag is that of an image
             without a digest, because container engines ignore the tag before a digest.
     """
-    wanted, found = _read(beginning), _read(image)
+    wanted, found = _registry_of(beginning) or _read(beginning), _read(image)
     if wanted.digest:
         return (found.parts, found.digest) == (wanted.parts, wanted.digest)
     if wanted.tag:
@@ -37,17 +36,22 @@ def is_below(image: str, beginning: str) -> bool:
     return found.parts[: len(wanted.parts)] == wanted.parts
 
 
+def _registry_of(beginning: str) -> _Name | None:
+    """Return the registry that a beginning consists of, ``None`` if it is more. The name of an image is never a registry alone."""
+    name = beginning.rstrip("/")
+    is_registry = _is_domain(name) or (name != beginning and ":" in name)
+    return _Name((_registry(name),), "", "") if is_registry and not {"/", "@"} & set(name) else None
+
+
 def _read(text: str) -> _Name:
     name, _, digest = text.partition("@")
     is_folder, name = name.endswith("/"), name.rstrip("/")
     registry, slash, rest = name.partition("/")
-    if not slash and (_is_domain(registry) or (is_folder and ":" in registry)):
-        return _Name((_registry(registry),), "", digest)
     if not slash or not (_is_domain(registry) or ":" in registry or registry != registry.lower()):
-        registry, rest = _HUB, name
+        registry, rest = DOCKER_HUB, name
     path, _, tag = rest.partition(":")
     registry, segments = _registry(registry), path.split("/")
-    if registry == _HUB and len(segments) == 1 and not is_folder:
+    if registry == DOCKER_HUB and len(segments) == 1 and not is_folder:
         segments = ["library", *segments]
     return _Name((registry, *segments), tag, digest)
 
@@ -59,4 +63,4 @@ def _is_domain(first: str) -> bool:
 
 def _registry(host: str) -> str:
     host = host.lower().removesuffix(":443")
-    return _HUB if host in _OTHER_NAMES_OF_HUB else host
+    return DOCKER_HUB if host in DOCKER_HUB_NAMES else host

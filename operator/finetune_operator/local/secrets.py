@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from finetune_contract.uris import S3_ENDPOINT_KEYS
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.core.manifests.pod import PULL_SECRET_KEY, STANDARD_KEYS
 
 _S3_OF_AWS = re.compile(r"s3(-fips)?(\.dualstack)?(\.[a-z0-9-]{1,40})?\.amazonaws\.com(\.cn)?")
-_ENDPOINTS = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class SecretFileProblem(ValueError):
@@ -70,7 +70,9 @@ class LocalSecrets:
         parts = urlsplit(endpoint)
         if parts.scheme == "https" and _S3_OF_AWS.fullmatch(parts.hostname or ""):
             return True
-        return endpoint.rstrip("/") in {self._environment[name].rstrip("/") for name in _ENDPOINTS if name in self._environment}
+        return endpoint.rstrip("/") in {
+            self._environment[name].rstrip("/") for name in S3_ENDPOINT_KEYS if name in self._environment
+        }
 
 
 def read_secret_file(path: Path) -> dict[str, str]:

@@ -64,12 +64,10 @@ def _other_key(data: Mapping[str, Any], binary: Any) -> str | None:
     """Return what is wrong with a ConfigMap without the key: defaults elsewhere would be no limits at all. ``None`` if it is empty."""
     if isinstance(binary, Mapping) and DEFAULTS_KEY in binary:
         return "is in binaryData; write it in data, as text in UTF-8 (kubectl writes a file with an invalid byte to binaryData)"
-    found = next(iter([*data, *(binary if isinstance(binary, Mapping) else ())]), None)
-    return (
-        None
-        if found is None
-        else f"missing, but the ConfigMap has the key {str(found)[:_KEY_LIMIT]}; rename it or delete the ConfigMap"
-    )
+    others = [*data, *(binary if isinstance(binary, Mapping) else ())]
+    if not others:
+        return None
+    return f"missing, but the ConfigMap has the key {str(others[0])[:_KEY_LIMIT]}; rename it or delete the ConfigMap"
 
 
 @lru_cache(maxsize=256)

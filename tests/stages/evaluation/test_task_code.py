@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetune_stages.evaluation.metric_names import require_known_metrics
-from finetune_stages.evaluation.task_rules import require_no_code
+from finetune_stages.evaluation.metric_names import metrics_of_lm_eval
+from finetune_stages.evaluation.task_code import guard_code
+from finetune_stages.evaluation.task_rules import code_is_allowed, require_no_code
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.task_files import Definition, TaskFiles, builtin_tasks
 
@@ -66,10 +67,10 @@ def guarded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a module that leaves a mark, and lm-eval where code is not allowed."""
     (folder / "utils.py").write_text("open(__file__ + '.ran', 'w').close()\nf = 1\n")
     monkeypatch.setenv("FINETUNE_TASK_CODE", "0")
-    require_known_metrics([])
+    guard_code(code_is_allowed())
     yield folder
     monkeypatch.delenv("FINETUNE_TASK_CODE", raising=False)
-    require_known_metrics([])
+    guard_code(code_is_allowed())
 
 
 def load(path: Path) -> Any:
@@ -85,7 +86,7 @@ def test_lm_eval_itself_imports_no_function_of_a_task_file(text: str, guarded: P
         load(guarded / "mine.yaml")
     assert not (guarded / "utils.py.ran").exists()
     monkeypatch.delenv("FINETUNE_TASK_CODE")
-    require_known_metrics([])
+    guard_code(code_is_allowed())
     (guarded / "mine.yaml").write_text("task: mine\nprocess_docs: !function utils.f\n")
     assert load(guarded / "mine.yaml")["process_docs"] == 1
 
@@ -97,7 +98,8 @@ def test_lm_evals_own_tasks_have_their_functions_and_metrics(guarded: Path) -> N
     assert callable(load(path)["process_docs"])
     assert callable(task.get_metric("acc"))
     asked: list[str] = []
-    require_known_metrics([Definition(path, {"metric_list": [{"metric": "rouge_of_a_task"}]})])
+    definition = Definition(path, {"metric_list": [{"metric": "rouge_of_a_task"}]})
+    guard_code(code_is_allowed(), metrics_of_lm_eval([definition]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluate.load", asked.append)
         task.get_metric("rouge_of_a_task", True)

@@ -26,7 +26,7 @@ from stages.conftest import StagePrograms
 from web_server import Answer, FileServer, Request, Server, machine_address
 
 HERE = Path(__file__).parents[1]
-NODE = "which the stages do not contact in a cluster; use the address of a server."
+NODE = "which the stages do not contact in a cluster; use the name or address of a Service or of another machine."
 
 
 class Redirecting(Server):

@@ -142,9 +142,12 @@ def test_a_file_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "OLD"
 
 
-def test_a_log_is_not_written_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("plant", [lambda log: log.symlink_to("victim"), os.mkfifo], ids=["link", "pipe"])
+def test_a_log_is_written_to_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None]
+) -> None:
     (tmp_path / "victim").write_text("OLD")
-    (tmp_path / "log").symlink_to("victim")
+    plant(tmp_path / "log")
     monkeypatch.setattr("sys.stdout", SimpleNamespace(write=lambda _text: None, flush=lambda: None))
     monkeypatch.setattr("sys.stderr", SimpleNamespace(write=lambda _text: None, flush=lambda: None))
     tee_output(tmp_path / "log", lambda text: text)

@@ -17,7 +17,7 @@ NOT_BELOW = [
     ("quay.io/team-evil/x", "quay.io/team"), ("quay.io.evil.com/team/x", "quay.io"), ("quay.io:5000/x", "quay.io"), ("evil.com/quay.io/team/x", "quay.io/team"),
     ("quay.io/team/x:11", "quay.io/team/x:1"), ("quay.io/team/x:1@" + DIGEST, "quay.io/team/x:1"), ("quay.io/team/x", "quay.io/team/x@" + DIGEST),
     ("quay.io/team/x-2", "quay.io/team/x"), ("quay.io/team", "quay.io/team/x"), ("quay.io/x", "registry/"), ("Registry/x", "registry/"),
-    ("python/evil", "python"), ("team/x", "quay.io"), ("registry:5000", "registry:5000/"), ("quay.io/team/x@" + DIGEST, "quay.io/team/y@" + DIGEST),
+    ("python/evil", "python"), ("team/x", "quay.io"), ("registry:5000", "registry:5000/"), ("quay.io@" + DIGEST, "quay.io/"), ("quay.io", "quay.io"), ("quay.io/team/x@" + DIGEST, "quay.io/team/y@" + DIGEST),
 ]  # fmt: skip
 
 

@@ -26,4 +26,4 @@ def test_the_process_that_drives_the_runs_decides_about_code(tmp_path: Path) -> 
         LocalBackend(home).update(_change, "rerun requested", RunOptions(allow_code=True))
     (sentence,) = raised.value.lines
     assert sentence.startswith("--allow-code: process ")
-    assert sentence.endswith("drives the runs of this folder, and keeps what it allows; repeat the command when it has ended.")
+    assert sentence.endswith("drives the runs of this folder, with its own option; repeat the command when it has ended.")
