@@ -13,6 +13,7 @@ from finetune_contract.documents import ReadResult, parse_reads
 from finetune_contract.result import EvaluationOutputs, Result, termination_message
 from finetune_operator.api import reasons
 from finetune_operator.api.stages import NAMES
+from finetune_operator.core.isolation import runs_custom_code
 from finetune_operator.core.manifests import pod, volumes
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.pod_report import PodReport
@@ -141,8 +142,8 @@ def test_the_image_of_the_configuration_is_no_custom_code() -> None:
     run = resolved()
     spec = {**run.status["resolved"]["spec"], "training": {**run.status["resolved"]["spec"]["training"], "image": "ours"}}
     status = {**run.status, "resolved": {**run.status["resolved"], "spec": spec, "images": {"training": "ours"}}}
-    assert not pod.runs_custom_code(replace(run, status=status))
-    assert pod.runs_custom_code(replace(run, status={**status, "resolved": {**status["resolved"], "images": {}}}))
+    assert not runs_custom_code(replace(run, status=status))
+    assert runs_custom_code(replace(run, status={**status, "resolved": {**status["resolved"], "images": {}}}))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ Pods meet the Pod Security Standard ``restricted`` and run under any user id, be
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,19 +29,15 @@ from finetune_contract.documents import (
     ReadResult,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
-from finetune_operator.api.pods import HARMLESS_VARIABLES
 from finetune_operator.api.stages import (
-    BASELINE,
     DATASET,
     ENGINE_CHECK,
-    EVALUATION,
     MODEL,
-    REGISTRATION,
     STAGES,
-    TOKENIZATION,
     TRAINING,
 )
 from finetune_operator.core import naming
+from finetune_operator.core.isolation import finds_no_result, ignores_cached_results
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.quantities import amount
 from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
@@ -139,9 +134,9 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
         **({DOCUMENT_DIGEST_VARIABLE: document} if document else {}),
         **_read_results(run, stage_status),
-        **({FIRST_VARIABLE: "1"} if _finds_no_result(run, stage_status) else {}),
+        **({FIRST_VARIABLE: "1"} if finds_no_result(run, stage_status) else {}),
         **({IMAGE_VARIABLE: image} if image else {}),
-        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) or _ignores_cached_results(run, stage_status) else {}),
+        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) or ignores_cached_results(run, stage_status) else {}),
         **_cache_limit(run, stage_status),
     }
     general = resolved.get("environment") or {}
@@ -161,48 +156,6 @@ def _read_results(run: Run, stage_status: StageStatus) -> dict[str, str]:
     ended = {name: run.stages[name] for name in reads if name in run.stages and run.stages[name].state == "Succeeded"}
     found = {name: encode(ReadResult(one.output_digest, one.result_digest)) for name, one in ended.items()}
     return {READS_VARIABLE: json.dumps(found, separators=(",", ":"), sort_keys=True)} if reads else {}
-
-
-def _finds_no_result(run: Run, stage_status: StageStatus) -> bool:
-    """Return whether a result of the stage for this round, if there is one in the workspace, is not one of its own earlier attempts.
-
-    Pods of training may be restarted within an attempt. If they can write to the whole volume, no later stage uses an earlier result.
-    """
-    if stage_status.child_kind != "Job":
-        return False
-    exposed = _isolation(run) == "digests" and stage_status.name in (BASELINE.name, EVALUATION.name, REGISTRATION.name)
-    return stage_status.attempt == 1 or exposed
-
-
-def _ignores_cached_results(run: Run, stage_status: StageStatus) -> bool:
-    """Return whether results of other rounds and runs are not used: a program of training could have written them.
-
-    On a volume that only this run uses, that would have to be its own training. The rows are rendered before the first one.
-    """
-    if _isolation(run) != "digests":
-        return False
-    is_shared = bool(run.resolved.storage.claim_name)
-    if stage_status.name == TOKENIZATION.name:
-        return is_shared or (run.round > 1 and runs_custom_code(run))
-    return stage_status.name in (BASELINE.name, EVALUATION.name) and (is_shared or runs_custom_code(run))
-
-
-def can_change_workspace(run: Run) -> bool:
-    """Return whether the pods of training run code of users and can write to the whole workspace."""
-    return _isolation(run) == "digests" and runs_custom_code(run)
-
-
-def _isolation(run: Run) -> str | None:
-    found: str | None = (run.status.get("resolved") or {}).get("isolation")
-    return found
-
-
-def runs_custom_code(run: Run) -> bool:
-    """Return whether the pods of training run code that neither this operator nor the runtime of the platform brings."""
-    training, images = run.resolved.training, run.status["resolved"].get("images") or {}
-    own_image = training.image is not None and training.image != images.get(TRAINING.image)
-    unknown = any(not re.match(HARMLESS_VARIABLES, entry["name"]) for entry in training.env)
-    return own_image or bool(training.volume_mounts) or unknown or run.resolved.model.trust_remote_code
 
 
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from finetune_contract.workspace import CACHE_RESULTS
 from finetune_operator.api.stages import BASELINE, DATASET, ENGINE_CHECK, EVALUATION, REGISTRATION, TOKENIZATION, TRAINING
 from finetune_operator.core import naming
+from finetune_operator.core.isolation import runs_custom_code
 from finetune_operator.core.run import Run, StageStatus
 
-from .pod import DOCUMENTS_PATH, SCRATCH_LIMIT, SCRATCH_PATH, WORKSPACE_PATH, Json, PodNeeds, runs_custom_code
+from .pod import DOCUMENTS_PATH, SCRATCH_LIMIT, SCRATCH_PATH, WORKSPACE_PATH, Json, PodNeeds
 
 _WORKSPACE = "workspace"
 _LATE = (BASELINE.name, EVALUATION.name, REGISTRATION.name)

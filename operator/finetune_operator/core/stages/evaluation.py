@@ -9,7 +9,8 @@ from finetune_contract.documents import GPUS_VARIABLE, KEEP_METRICS_VARIABLE, TA
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_operator.api import reasons, stages
 from finetune_operator.core.gate import compares
-from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, can_change_workspace, secrets
+from finetune_operator.core.isolation import can_change_workspace
+from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.resolved_spec import Generation
 from finetune_operator.core.run import Run
